@@ -189,6 +189,14 @@ PREFIX_HIT = _add(Metric(
     "prefix_hit_pct", GENERATION, "prompt tokens from the prefix cache", "Share of the prompt tokens that the prefix cache had, per cent.", "%", Better.HIGHER,
     compared=None, reported=Reported(digits=1),
 ))  # fmt: skip
+PREFIX_OF_IDEAL = _add(Metric(
+    "prefix_hit_of_ideal_pct", GENERATION, "hits of the prefix cache, of those that were possible", "Hits of the prefix cache as a share of the plan's ideal, per cent.", "%",
+    Better.HIGHER, needs=Needs(sessions=True), compared=None, reported=Reported(digits=1), gauge=Gauge("prefix_hit_of_ideal"),
+))  # fmt: skip
+WORKING_SET = _add(Metric(
+    "working_set_pct", GENERATION, "working set of the conversations, of the KV cache", "Least cache with every possible prefix hit, as a share of the KV cache, per cent.", "%",
+    Better.NEITHER, needs=Needs(sessions=True), compared=None, reported=Reported(digits=1), gauge=Gauge("working_set"),
+))  # fmt: skip
 PREEMPTIONS = _add(Metric("preemptions", GENERATION, "preempted requests", "Requests that lost their place in the KV cache.", compared=None))
 QUEUE = _add(Metric(
     "queue_ms", GENERATION, "queue of the engine, mean", "Mean time of a request in the engine's queue, milliseconds.", "ms", compared=None, reported=Reported(digits=1),

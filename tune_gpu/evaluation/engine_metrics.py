@@ -12,13 +12,16 @@ from tune_gpu.metrics import (
     KV_MAX_CONCURRENCY,
     PREEMPTIONS,
     PREFIX_HIT,
+    PREFIX_OF_IDEAL,
     QUEUE,
     RUNNING_REQUESTS,
     WAITING_REQUESTS,
+    WORKING_SET,
 )
 from tune_gpu.services import running
 from tune_gpu.telemetry.counters import total_of
 from tune_gpu.telemetry.sampler import DeviceStats
+from tune_gpu.workload.sessions.ideal import Ideal
 
 Facts = Mapping[str, Mapping[str, Any]]
 """Service -> what it reported of itself when it was ready (`kv_cache_tokens`, `max_concurrency` …)."""
@@ -42,6 +45,31 @@ def engine_metrics(device: Sequence[DeviceStats], facts: Facts, catalogue: Catal
         found[catalogue.name(QUEUE, service)] = _ratio(totals[running.QUEUED_S], totals[running.QUEUED], 1e3)
         preempted = total_of(counted, service, running.PREEMPTED)
         found[catalogue.name(PREEMPTIONS, service)] = None if preempted is None else round(preempted)
+    return found
+
+
+def block_sizes(facts: Facts) -> dict[str, int]:
+    """Return the size of a cache's blocks in tokens, for each service that reported it."""
+    return {service: size for service, reported in facts.items() if isinstance(size := reported.get("block_size"), int) and size > 0}
+
+
+def ideal_metrics(ideals: Sequence[Mapping[str, Ideal]], measured: Mapping[str, Any], catalogue: Catalogue) -> dict[str, float | None]:
+    """Return how much of what was possible each prefix cache did, and how much of its cache the conversations took.
+
+    Args:
+        ideals: of all windows.
+        measured: the metrics of the same windows.
+        catalogue: the metrics of the space.
+    """
+    found: dict[str, float | None] = {}
+    for service, protocol in catalogue.protocols.items():
+        if protocol in PREFIX_OF_IDEAL.protocols:
+            known = [window[service] for window in ideals if service in window]
+            whole = known if known and len(known) == len(ideals) else []
+            possible = _ratio(sum(ideal.hit_tokens for ideal in whole), sum(ideal.prompt_tokens for ideal in whole), 100.0)
+            found[catalogue.name(PREFIX_OF_IDEAL, service)] = _ratio(measured.get(catalogue.name(PREFIX_HIT, service)), possible, 100.0)
+            largest = max((ideal.working_set_tokens for ideal in whole), default=None)
+            found[catalogue.name(WORKING_SET, service)] = _ratio(largest, measured.get(catalogue.name(KV_CACHE_TOKENS, service)), 100.0)
     return found
 
 

@@ -23,8 +23,17 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.config.targets import Target, settings_with
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import KV_CACHE_PEAK, KV_CACHE_TOKENS, LONGEST_CONTEXT, PREEMPTIONS, PREFIX_HIT, REQUESTS_AT_ONCE
-from tune_gpu.services.exercise import KnowsExercise, Use
+from tune_gpu.metrics import (
+    CONCURRENT_CAPACITY,
+    KV_CACHE_PEAK,
+    KV_CACHE_TOKENS,
+    LONGEST_CONTEXT,
+    PREEMPTIONS,
+    PREFIX_HIT,
+    REQUESTS_AT_ONCE,
+    WORKING_SET,
+)
+from tune_gpu.services.exercise import KnowsExercise, Use, greatest
 from tune_gpu.services.registry import services_of
 
 _LEVEL = 0.05
@@ -45,7 +54,9 @@ def exercise_of(lines: Sequence[EvaluationRecord], config: ExperimentConfig, anc
     return ExerciseRecord(unexercised=tuple(_unexercised(measured, config)), inside_noise=tuple(_inside_noise(lines, anchors)))
 
 
-def recorded_exercise(lines: Sequence[EvaluationRecord], content: Mapping[str, Any], anchors: Sequence[EvaluationRecord] = ()) -> ExerciseRecord:
+def recorded_exercise(
+    lines: Sequence[EvaluationRecord], content: Mapping[str, Any], anchors: Sequence[EvaluationRecord] = ()
+) -> ExerciseRecord:
     """Return the same for a run that was read from disk. `content` is its `config.yaml`, of which settings that no longer exist are left out."""
     try:
         return exercise_of(lines, config_of({key: content[key] for key in ("services", "parameters")}), anchors)
@@ -83,11 +94,18 @@ def _uses(service: str, measured: Sequence[EvaluationRecord], config: Experiment
             settings,
             longest_context_tokens=_value(line, LONGEST_CONTEXT, service, catalogue),
             cache_tokens=_value(line, KV_CACHE_TOKENS, service, catalogue),
-            cache_use_pct=_value(line, KV_CACHE_PEAK, service, catalogue),
+            cache_use_pct=_cache_use(line, service, catalogue),
+            callers=1.0 + held if (held := metric_at(line.metrics, CONCURRENT_CAPACITY.name)) is not None else 0.0,
             requests_at_once=metric_at(line.metrics, REQUESTS_AT_ONCE.at(catalogue.label(service))),
             prefix_hit_pct=_value(line, PREFIX_HIT, service, catalogue),
             preemptions=_value(line, PREEMPTIONS, service, catalogue),
         )
+
+
+def _cache_use(line: EvaluationRecord, service: str, catalogue: Catalogue) -> float | None:
+    """Return the share of the cache that was of use. Requests that run are all of it, but for sessions: their prefixes must survive until the next turn."""
+    running = _value(line, KV_CACHE_PEAK, service, catalogue)
+    return greatest([running, _value(line, WORKING_SET, service, catalogue)]) if line.of_sessions else running
 
 
 def _value(line: EvaluationRecord, entry: Metric, service: str, catalogue: Catalogue) -> float | None:
@@ -104,6 +122,8 @@ def _inside_noise(lines: Sequence[EvaluationRecord], anchors: Sequence[Evaluatio
     if len(configurations) > _MOST_CONFIGURATIONS:
         return
     evidence = evidence_of(lines, anchors)
+    if not evidence.known:
+        return  # of a noise that is not known nothing is inside
     for name in dict.fromkeys(name for params in configurations.values() for name in params):
         alike: dict[Hashable, list[Hashable]] = {}
         for key, params in configurations.items():

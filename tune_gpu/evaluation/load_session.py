@@ -13,6 +13,7 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.device_guard import DeviceGuard
+from tune_gpu.evaluation.engine_metrics import block_sizes
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.session_load import SessionLoad
 from tune_gpu.evaluation.state import EvaluationState
@@ -24,6 +25,7 @@ from tune_gpu.telemetry.sampler import DeviceSample, DeviceSampler, DeviceStats
 from tune_gpu.telemetry.verdicts import Limits
 from tune_gpu.workload.capacity import find_capacity
 from tune_gpu.workload.inputs import Inputs
+from tune_gpu.workload.sessions.values import SessionWindow
 from tune_gpu.workload.summary import summarise
 from tune_gpu.workload.traffic import Traffic
 from tune_gpu.workload.turn import Turn
@@ -76,6 +78,8 @@ class LoadSession:
         self._printed_before = {name: len(service.log()) for name, service in services.running.items()}
         self._vector_sizes: dict[str, int] = {}
         self._watch: HangWatch | None = None
+        self._plan: SessionWindow | None = None
+        """Of the last window."""
 
     def warm(self, service: Service, every_clip: bool) -> None:
         """Warm a service up with its largest input. Raise ServiceError if a service failed, hung or answered nothing."""
@@ -127,6 +131,8 @@ class LoadSession:
         self._expect_answers([*result.turns, *result.censored], "services")
         state.windows.append(result)
         state.device.append(device)
+        if self._sessions is not None and self._plan is not None:
+            state.ideals.append(self._sessions.ideals(self._plan, result, self._traffic(), block_sizes(self._services.facts())))
         if first and workload.solo_window_s > 0:
             for stage in self._traffic().stages:
                 alone = self._undisturbed(_SOLO_WINDOW, stage.service, workload.solo_window_s)[0]
@@ -179,7 +185,7 @@ class LoadSession:
         traffic, config, sessions = self._traffic(), self._config, self._sessions
         if sessions is not None:
             plan = sessions.fill(traffic, index, only, seconds, self.lost)
-            self._state.fillings = sessions.fillings
+            self._state.fillings, self._plan = sessions.fillings, plan
             raise_if_lost(self.failure)
             return lambda: sessions.drive(plan, traffic, only, seconds, self.lost)
         return lambda: run_window(

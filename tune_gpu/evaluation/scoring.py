@@ -10,7 +10,7 @@ from typing import Any
 from tune_gpu.common.catalogue import FITNESS_TERMS, Catalogue
 from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ObjectiveSettings
-from tune_gpu.evaluation.engine_metrics import Facts, engine_metrics
+from tune_gpu.evaluation.engine_metrics import Facts, engine_metrics, ideal_metrics
 from tune_gpu.evaluation.errors import FitnessErrors, capacity_error, clip_shares, groups_left_out, jackknife
 from tune_gpu.evaluation.measurement import Score
 from tune_gpu.evaluation.objective import evaluate
@@ -44,6 +44,7 @@ def score_metrics(
         running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows], catalogue))
     pooled = summarise(running.windows, catalogue, extra_turns=running.transcripts)
     whole = _with_device(pooled, running.device, running, facts, catalogue)
+    whole |= ideal_metrics(running.ideals, whole, catalogue)
     judged = evaluate(whole, objective, catalogue)
     error_rates = {metric.name: whole[metric.name] for metric in catalogue.of_entry(WER)}  # every clip counts, whichever windows had it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tune_gpu.config.languages import spoken_language
@@ -13,7 +13,9 @@ from tune_gpu.workload.inputs import Inputs
 from tune_gpu.workload.sessions.drive import run_sessions
 from tune_gpu.workload.sessions.filling import Filling, fill
 from tune_gpu.workload.sessions.habits import Habits
+from tune_gpu.workload.sessions.ideal import Ideal, ideal_of
 from tune_gpu.workload.sessions.plan import plan_sessions
+from tune_gpu.workload.sessions.sent_prompts import prompts_of
 from tune_gpu.workload.sessions.values import SessionWindow
 from tune_gpu.workload.sources.loaded import load_sources
 from tune_gpu.workload.stages import stages_of
@@ -76,6 +78,15 @@ class SessionLoad:
         """Drive a window that was filled."""
         seconds = seconds or self._workload.window_s
         return run_sessions(plan, self._salted(traffic), self._workload, self._habits, seconds=seconds, only=only, abort=abort)
+
+    def ideals(self, plan: SessionWindow, result: WindowResult, traffic: Traffic, block_sizes: Mapping[str, int]) -> dict[str, Ideal]:
+        """Return what a prefix cache could have done in a window that was driven, for each LLM of a turn whose block size is known."""
+        found: dict[str, Ideal] = {}
+        for stage in traffic.stages:
+            if stage.generates and (block_size := block_sizes.get(stage.service)):
+                ideal = ideal_of(prompts_of(plan, result, stage.label, own_history=self._habits.own_history), block_size)
+                found |= {stage.service: ideal} if ideal else {}
+        return found
 
     def hold(self, traffic: Traffic, first: int, sessions: int, attempt: int, abort: Abort) -> tuple[list[Turn], str | None]:
         """Hold so many sessions for one step of a ramp, all from its beginning on. Return their turns, and why it was aborted or None.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from tune_gpu.telemetry.neighbours import Neighbours
 from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.capacity import Capacity
 from tune_gpu.workload.sessions.filling import Filling
+from tune_gpu.workload.sessions.ideal import Ideal
 from tune_gpu.workload.summary import TrafficSummary
 from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult
@@ -29,6 +30,9 @@ class EvaluationState:
     device: list[DeviceStats] = field(default_factory=list)
     solo: dict[str, TrafficSummary] = field(default_factory=dict)
     capacity: Capacity | None = None
+    ideals: list[Mapping[str, Ideal]] = field(default_factory=list)
+    """For each window, what a prefix cache could have done for each LLM (service -> ideal), as far as its block size and its prompts' tokens are
+    known. Empty without sessions."""
     at_once: dict[str, int] = field(default_factory=dict)
     """Service -> most requests in flight at any time since the first window began, the ramp included."""
     start_s: dict[str, float] = field(default_factory=dict)

@@ -31,7 +31,7 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
     if saturated := [line for line in measured if line.saturated]:
         found.append(
             f"saturated: more turns arrived than were served in {_among(saturated, measured, best, baseline)}: the queue grew during the whole window, and the "
-            "latencies with it; to compare them below saturation, lower workload.turn_rate_per_s"
+            f"latencies with it; to compare them below saturation, lower {'traffic.arrivals' if any(line.of_sessions for line in saturated) else 'workload.turn_rate_per_s'}"
         )
     if late := [line for line in measured if line.saturated is None]:
         found.append(

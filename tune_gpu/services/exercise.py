@@ -20,7 +20,9 @@ class Use:
     cache_tokens: float | None = None
     """Size of the KV cache."""
     cache_use_pct: float | None = None
-    """Largest share of the cache that running requests, and prefixes that come back, took."""
+    """Largest share of the cache that running requests, and prefixes that come back, took in a window."""
+    callers: float = 0.0
+    """Most callers of the ramp, in which the use of the cache is not seen: each may take as much as a whole window did."""
     prefix_hit_pct: float | None = None
     """Share of the prompt tokens that the prefix cache had; None without a prefix cache."""
     preemptions: float | None = None

@@ -34,6 +34,7 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.common.process.ports import free_port
 from tune_gpu.services.base import KindHost, LaunchSite, Reports, ServiceKind
 from tune_gpu.services.command.listeners import owners
+from tune_gpu.services.exercise import KnowsExercise, Use
 from tune_gpu.services.running import RunningService
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.testing.leavings import Leavings, watched
@@ -93,6 +94,10 @@ class AnsweringConformance:
 
     def test_its_gauges_are_finite_numbers(self, running: RunningService[Any]) -> None:
         assert all(isinstance(name, str) and math.isfinite(value) for name, value in running.gauges().items())
+
+    def test_what_was_not_measured_is_not_said_to_be_unexercised(self, case: Case) -> None:
+        if isinstance(case.kind, KnowsExercise):  # the hook is optional
+            assert list(case.kind.unexercised([Use(case.settings)])) == []
 
     def test_equal_settings_have_equal_reuse_keys(self, case: Case) -> None:
         assert case.kind.reuse_key(copy.deepcopy(case.settings)) == case.kind.reuse_key(case.settings)

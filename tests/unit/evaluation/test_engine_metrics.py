@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from tests.unit.services.test_exposition import STARTED, page
 from tune_gpu.common.metric import Protocol
-from tune_gpu.evaluation.engine_metrics import engine_metrics
+from tune_gpu.evaluation.engine_metrics import block_sizes, engine_metrics, ideal_metrics
 from tune_gpu.metrics import PAIR, catalogue_of
 from tune_gpu.services.exposition import gauges_in
 from tune_gpu.telemetry.counters import COUNTER, rises
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
+from tune_gpu.workload.sessions.ideal import Ideal
 
 TWO = catalogue_of({"small": Protocol.CHAT, "large": Protocol.CHAT, "ears": Protocol.TRANSCRIPTION})
 
@@ -53,3 +54,12 @@ def test_a_counter_that_fell_belongs_to_another_process(ends: dict[str, tuple[fl
     found = rises({name: first for name, (first, _) in ends.items()}, {name: last for name, (_, last) in ends.items()})
     assert found.keys() == {name for name, (first, last) in ends.items() if last >= first}
     assert all(rise >= 0.0 for rise in found.values())
+
+
+def test_hits_stand_beside_what_was_possible() -> None:
+    measured = {"prefix_hit_pct": 62.0, "kv_cache_tokens": 1056}
+    ideals = [{"vllm": Ideal(1000, 900, 1900)}, {"vllm": Ideal(1000, 860, 1848)}]
+    assert ideal_metrics(ideals, measured, PAIR) == {"prefix_hit_of_ideal_pct": 70.455, "working_set_pct": 179.924}
+    unknown = {"prefix_hit_of_ideal_pct": None, "working_set_pct": None}
+    assert ideal_metrics([], measured, PAIR) == ideal_metrics([*ideals, {}], measured, PAIR) == unknown
+    assert block_sizes({"vllm": {"block_size": 32}, "odd": {"block_size": None}, "mute": {}}) == {"vllm": 32}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.simulated import Simulated
+from tests.support.simulated import BLOCK, Simulated
 from tune_gpu.common.metric import Protocol
 from tune_gpu.compare.measuring_actor import measured_as
 from tune_gpu.compare.samples import Pair, Replicate, Turn, turns_of
@@ -179,3 +179,20 @@ def test_an_evaluation_of_sessions_has_its_windows_solo_windows_and_ramp(tmp_pat
     assert measured.score is not None
     assert measured.score.fitness is not None
     assert measured.timings.load_s >= counted["filling"]["seconds"] + 1.0
+
+
+def test_the_ideal_of_a_window_is_what_an_endless_cache_has_found() -> None:
+    """The server's tokens are characters of its own template, and its cache of 16 of them a block never forgets."""
+    server, config = Simulated(), experiment()
+    with loading(server, config) as (load, traffic):
+        plan = load.fill(traffic, 0, None, None, never)
+        filled = len(server.chats())
+        result = load.drive(plan, traffic, None, None, never)
+        found = load.ideals(plan, result, traffic, {"llm": BLOCK})["llm"]
+        assert load.ideals(plan, result, traffic, {}) == {}
+    asked = server.chats()[filled:]
+    assert found.prompt_tokens == sum(len(each.text) for each in asked)
+    hits = sum(each.hit for each in asked) * BLOCK
+    assert abs(found.hit_tokens - hits) <= BLOCK * len(asked), "to the block, of each prompt"
+    assert found.hit_tokens > 0.5 * found.prompt_tokens
+    assert found.working_set_tokens <= sum(len(each.text) + 5 for each in server.chats())

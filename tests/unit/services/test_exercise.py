@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,7 @@ def test_a_cache_type_could_not_matter_by_its_size_but_by_its_speed() -> None:
     [
         ("gpu_memory_utilization", replace(SMALL, cache_use_pct=88.0)),
         ("gpu_memory_utilization", replace(SMALL, preemptions=1)),
+        ("gpu_memory_utilization", replace(SMALL, cache_use_pct=12.0, callers=5.0)),
         ("max_model_len", replace(SMALL, longest_context_tokens=4097)),
         ("max_num_seqs", replace(SMALL, requests_at_once=33)),
         ("max_num_seqs", replace(SMALL, settings=replace(SETTINGS, max_num_seqs=2))),
@@ -64,7 +66,8 @@ def test_what_was_not_measured_is_never_taken_for_little(missing: list[str]) -> 
         "gpu_memory_utilization": {"cache_use_pct"}, "max_model_len": {"longest_context_tokens"}, "max_num_seqs": {"requests_at_once"},
         "max_num_batched_tokens": {"longest_context_tokens", "requests_at_once"},
     }  # fmt: skip
-    found = whys(SMALL, replace(SMALL, **dict.fromkeys(missing)))
+    unknown: dict[str, Any] = dict.fromkeys(missing)
+    found = whys(SMALL, replace(SMALL, **unknown))
     assert {name for name in needs if name in found} == {name for name, needed in needs.items() if not needed & set(missing)}
 
 

@@ -141,6 +141,11 @@ class EvaluationRecord(Record):
         return {service: float(value) for service, value in named.items() if isinstance(value, (int, float)) and math.isfinite(value)}
 
     @property
+    def of_sessions(self) -> bool:
+        """Return True if its traffic was sessions, whose callers go on after an answer."""
+        return isinstance(self.metrics.get("sessions"), Mapping)
+
+    @property
     def clip_shares(self) -> Mapping[str, float]:
         """Return each clip's share of the fitness's error; its square is a part of the variance."""
         found = self.metrics.get("fitness_by_clip")

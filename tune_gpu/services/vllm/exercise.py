@@ -24,7 +24,7 @@ def unexercised(uses: Sequence[Use]) -> tuple[Unexercised, ...]:
 def _cache(uses: Sequence[Use]) -> Iterator[Unexercised]:
     """Yield the flags of the cache's size, which matter once prefixes are evicted or requests are preempted."""
     used, tokens = greatest([use.cache_use_pct for use in uses]), least([use.cache_tokens for use in uses])
-    if used is None or used >= _ROOMY_PCT or any(use.preemptions for use in uses):
+    if used is None or used * max(1.0, *(use.callers for use in uses)) >= _ROOMY_PCT or any(use.preemptions for use in uses):
         return
     why = f"working set {used:.2g} % of the KV cache" + ("" if tokens is None else f" ({tokens:,.0f} tokens or more)")
     yield Unexercised(_CACHE_SIZE, why)
