@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from tests.unit.promote.test_apply import SYSTEMCTL, free_ports, wait_until
+from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import kill_and_wait
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ServiceTarget
+from tune_gpu.promote import recovery_unit
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import before_of, bundle_of
@@ -144,9 +147,12 @@ def test_services_that_reserve_start_last_and_stop_first(fleet: Fleet, there: st
     assert answers(f"{there}/health"), "what ran already is left alone"
 
 
-def test_a_set_of_services_recovers_from_the_state_on_disk(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
+class Killed(BaseException):
+    """Stands for a power cut."""
+
+
+def cut_off(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apply twice; the second is cut off at its end."""
 
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
@@ -157,6 +163,21 @@ def test_a_set_of_services_recovers_from_the_state_on_disk(fleet: Fleet, monkeyp
         patch.setattr("tune_gpu.promote.restore.Restorer.put_back", killed)
         with pytest.raises(Killed):
             fleet.apply("run-2", 1)
+
+
+@pytest.mark.parametrize("fleet", ["systemd"], indirect=True)
+def test_a_boot_puts_back_the_files_of_any_set(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off(fleet, monkeypatch)
+    install, unit = folder_of(fleet.config.promote), fleet.root / "units" / recovery_unit.NAME
+    assert f"Before={' '.join(UNITS)}" in unit.read_text(), "both start after it"
+    booted = CliRunner().invoke(main, ["promote", "--recover", "--at-boot", f"promote.install_dir={install}"])
+    assert booted.exit_code == 0, booted.output
+    assert "latency=2" in (install / "writer.env").read_text()
+    assert not unit.exists()
+
+
+def test_a_set_of_services_recovers_from_the_state_on_disk(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off(fleet, monkeypatch)
     fleet.config = replace(fleet.config, promote=replace(fleet.config.promote, services={}))
     ended = fleet.deployer().recover()
     assert ended is not None

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tests.support.made_run import DEVICE, RUN_ID, line
+from tests.support.plugged import plug
 from tests.unit.promote.test_apply import free_ports
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.records.comparison import ConfirmationSummary
@@ -58,11 +59,7 @@ SPACE: dict[str, Any] = {
 @pytest.fixture
 def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package with the kind `fake` on the path."""
-    package = tmp_path / "package" / "fake_kind-1.0.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-kind\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[tune_gpu.services]\nfake = tune_gpu.testing.fake_kind:KIND\n")
-    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.syspath_prepend(str(plug(tmp_path / "package")))
     found = (kinds._found, kinds.kind_names, kinds.load_kind)
     for each in found:
         each.cache_clear()
