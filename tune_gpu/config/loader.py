@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,12 +17,12 @@ from tune_gpu.common.own_files import SPACES_FOLDER
 from tune_gpu.config.foreign import NeedsTrust, needs_trust, refuse
 from tune_gpu.config.languages import unquoted
 from tune_gpu.config.overrides import Override, empty_values, empty_whole, parse_overrides, remove, typed, with_whole_names
-from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_of
+from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_of, types_of
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.config.service_settings import PAIR
 from tune_gpu.config.settings_files import one_line, read_settings
 from tune_gpu.config.space_catalogue import name_defaults
-from tune_gpu.config.space_services import Kinds, kinds_of_layers, schema_of
+from tune_gpu.config.space_services import Kinds, defaults_of, kinds_of_layers, schema_of
 from tune_gpu.config.traffic_key import Spelling
 from tune_gpu.config.written_values import read_parameters, with_values_read
 
@@ -94,13 +94,13 @@ def _without_services(layer: dict[str, Any], removed: Sequence[str]) -> dict[str
 
 def _with_overlay(content: dict[str, Any], overlay: dict[str, Any], kinds: Kinds) -> DictConfig:
     """Return the defaults with a space's YAML and the overlay of its device written over them."""
-    config = OmegaConf.structured(schema_of(kinds))
+    config = defaults_of(schema_of(kinds))
     _write_over(config, content)
     for key in ("parameters", "baseline"):  # the knobs of an overlay replace those of the space
         if overlay.get(key):
             config[key] = {}
     _write_over(config, overlay, merge=True)
-    return cast(DictConfig, config)
+    return config
 
 
 def _changed(config: DictConfig, overrides: Sequence[Override]) -> ExperimentConfig:
@@ -121,7 +121,7 @@ def _schema(config: DictConfig) -> type[ExperimentConfig]:
 def config_of(content: Mapping[str, Any]) -> ExperimentConfig:
     """Return a resolved configuration from nested mappings (`dataclasses.asdict`), without checking it again."""
     schema = schema_of(kinds_of_layers([content]))
-    config = cast(DictConfig, OmegaConf.structured(schema))
+    config = defaults_of(schema)
     empty_whole(config, schema, content)
     config.merge_with(dict(content))
     return cast(ExperimentConfig, OmegaConf.to_object(config))
@@ -180,7 +180,7 @@ def load_settings(path: Path, allowed: Sequence[str], overrides: list[str]) -> E
     content = read_settings(path, outside_files.SETTINGS).content
     if others := sorted(set(content) - set(allowed)):
         raise UserError(f"{path}: {others[0]}: not allowed in this file. Use one of {', '.join(allowed)} at the top.")
-    config = OmegaConf.structured(ExperimentConfig)
+    config = defaults_of(ExperimentConfig)
     try:
         _write_over(config, content)
         check_each(_as_object(config))  # rules that join several settings are checked at the end: the command line may resolve a conflict
@@ -267,7 +267,7 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
     if not isinstance(given, dict):
         state = ": is empty" if given is None else f"={given!r}: not a mapping"
         raise UserError(f"{prefix.rstrip('.')}{state}. Set a mapping of {', '.join(field.name for field in fields(schema))}.")
-    hints = get_type_hints(schema)
+    hints = types_of(schema)
     known = [field.name for field in fields(schema)]
     for key, value in given.items():
         if key not in known:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.rules import Entries, nearest, rule_of
+from tune_gpu.config.rules import Entries, nearest, rule_of, types_of
 from tune_gpu.config.settings_files import check_plain, one_line
 from tune_gpu.config.traffic_key import overrides_of
 
@@ -107,7 +107,7 @@ def _empty(config: DictConfig, path: KeyPath) -> None:
 
 
 def _values(schema: Any, layer: Mapping[str, Any], above: KeyPath) -> Iterator[KeyPath]:
-    hints = get_type_hints(schema) if is_dataclass(schema) else {}
+    hints = types_of(schema) if is_dataclass(schema) else {}
     for key, value in layer.items():
         if isinstance(value, Mapping):
             path, kind = (*above, str(key)), hints.get(key, _value_kind(schema))
@@ -118,7 +118,7 @@ def _values(schema: Any, layer: Mapping[str, Any], above: KeyPath) -> Iterator[K
 
 
 def _whole(schema: Any, layer: Mapping[str, Any], above: KeyPath, given_at: KeyPath) -> Iterator[KeyPath]:
-    hints = get_type_hints(schema) if is_dataclass(schema) else {}
+    hints = types_of(schema) if is_dataclass(schema) else {}
     for key, value in layer.items():
         path, kind = (*above, str(key)), hints.get(key, _value_kind(schema))
         if not isinstance(value, Mapping):
@@ -138,7 +138,7 @@ def with_whole_names(schema: Any, layer: Any) -> Any:
     """
     if not isinstance(layer, Mapping):
         return layer
-    hints = get_type_hints(schema) if is_dataclass(schema) else {}
+    hints = types_of(schema) if is_dataclass(schema) else {}
     found: dict[str, Any] = dict(layer)
     for key, value in layer.items():
         if key in hints:
@@ -182,7 +182,7 @@ def remove(config: DictConfig, schema: type, override: Override) -> None:
         if depth == len(path) - 1:
             _set_default(node, kind, override)
             return
-        kind = get_type_hints(kind)[key] if is_dataclass(kind) else _value_kind(kind)
+        kind = types_of(kind)[key] if is_dataclass(kind) else _value_kind(kind)
         node = node[key]
 
 

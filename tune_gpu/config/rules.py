@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds
@@ -138,6 +138,16 @@ def bounded(
 def one_of(default: Any, *words: str | int) -> Any:
     """Return a field for one of a few words or numbers."""
     return ruled(default, OneOf(words))
+
+
+def types_of(schema: Any) -> dict[str, Any]:
+    """Return the type of each setting of a class, for reading only."""
+    return _types_of(schema)
+
+
+@cache
+def _types_of(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema)  # which evaluates the annotations anew each time that it is asked
 
 
 @cache

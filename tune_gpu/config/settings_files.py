@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,7 +32,7 @@ def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) 
     """Return the content of a file. Raise UserError if it is not a mapping in YAML."""
     try:
         text = outside_files.yaml_text(path, limit)
-        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+        content = copy.deepcopy(_parsed(text))
     except UserError:
         raise
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
@@ -40,6 +42,12 @@ def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) 
         raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
     typed = cast(dict[str, Any], content)
     return WrittenSettings(section_of(typed), is_own(path, text), typed)
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """Return what the YAML says, which a command asks several times, and the pure Python parser takes its time for."""
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
 
 
 def _where_and_what(error: Exception) -> str:

@@ -7,13 +7,16 @@ holds the settings of its kind. So everything that reads a schema (unknown keys,
 
 from __future__ import annotations
 
+import copy
 import json
 import keyword
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
 
 from tune_gpu import metrics
 from tune_gpu.common.catalogue import FITNESS_TERMS
@@ -83,6 +86,17 @@ def schema_of(kinds: Kinds) -> type[ExperimentConfig]:
     services = _services_of(kinds)
     made = make_dataclass("ExperimentConfig", [("services", services, field(default_factory=services))], bases=(ExperimentConfig,))
     return _found_again(made, "ExperimentConfig", kinds)
+
+
+def defaults_of(schema: type[ExperimentConfig]) -> DictConfig:
+    """Return the configuration that a schema has before anything is written over it, for the caller to change."""
+    return copy.deepcopy(_structured(cast(type, schema)))
+
+
+@cache
+def _structured(schema: type) -> DictConfig:
+    """Return the defaults for `defaults_of` to copy. OmegaConf takes six times as long to inspect the classes as to copy what it has found."""
+    return cast(DictConfig, OmegaConf.structured(schema))
 
 
 @cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
-from tune_gpu.config.rules import Reader
+from tune_gpu.config.rules import Reader, types_of
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import Target
 
@@ -16,7 +16,7 @@ def with_values_read(layer: Mapping[str, Any], schema: type[ExperimentConfig]) -
     services = layer.get("services")
     if not isinstance(services, dict):
         return dict(layer)
-    classes = get_type_hints(get_type_hints(schema)["services"])
+    classes = types_of(types_of(schema)["services"])
     return {**layer, "services": {name: _read(settings, classes[name]) for name, settings in services.items()}}
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from functools import cache, partial
+from functools import partial
 from itertools import combinations
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.languages import check_clips
-from tune_gpu.config.rules import By, NumberOr, bounds_of, check_value, rule_of
+from tune_gpu.config.rules import By, NumberOr, bounds_of, check_value, rule_of, types_of
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import Target, mappings_of, written_over
 from tune_gpu.search.parameter import Parameter
@@ -103,7 +103,7 @@ def check_setting(service: Service, target: Target, value: Any, where: str = "")
         return
     schema: type = type(service.settings)
     rule = rule_of(schema, setting)
-    hint = _hints(schema)[setting]
+    hint = types_of(schema)[setting]
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
     may_be_null = value is None and type(None) in get_args(hint)
     if rule is not None and not may_be_null and (isinstance(rule, By) or is_word):
@@ -115,9 +115,6 @@ def check_setting(service: Service, target: Target, value: Any, where: str = "")
         raise UserError(f"{name}={value}: would be read as a flag on a command line. Set a value that does not begin with a dash.")
 
 
-@cache
-def _hints(schema: type) -> dict[str, Any]:
-    return get_type_hints(schema)
 
 
 def _check_together(config: ExperimentConfig, space: SearchSpace, services: Iterable[Service]) -> None:
