@@ -35,9 +35,8 @@ def traffic_lines(config: ExperimentConfig, outline: TrafficOutline, sources: Se
 
 
 def _profile_line(profile: ProfileOutline) -> str:
-    what = "built-in text" if profile.synthetic else "conversation"
-    if profile.spoken:
-        what = "built-in clip" if profile.synthetic else "spoken conversation"
+    what = "conversation" if not profile.single else "request"
+    what = f"{'built-in ' if profile.synthetic else ''}{'spoken ' if profile.spoken else ''}{what}"
     least, most = profile.prompt_tokens
     prompt = f"system prompt of about {profile.system_tokens:,} tokens" if profile.system_tokens else "no system prompt of its own"
     prompts = f", prompts of about {least:,} to {most:,} tokens" if most else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tune_gpu.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tune_gpu.config.schema import AudioSettings, ExperimentConfig
+    from tune_gpu.config.schema import ExperimentConfig, WorkloadSettings
 
 LANGUAGES = {
     "af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "as": "Assamese", "az": "Azerbaijani", "ba": "Bashkir", "be": "Belarusian",
@@ -57,14 +57,14 @@ def rate_name(unit: str | None) -> str:
 def spoken_language(config: ExperimentConfig) -> str:
     """Return the language of the clips. Their references decide how errors are counted, whatever language a recogniser is set to."""
     audio = config.workload.audio
-    if audio.source == "samples":
+    if config.workload.has_sample_clips:
         return "en"
     return audio.language or next((settings.language for _, settings in config.services.items() if hasattr(settings, "language")), "en")
 
 
-def check_clips(audio: AudioSettings, service: str, *, varies: bool) -> None:
+def check_clips(workload: WorkloadSettings, service: str, *, varies: bool) -> None:
     """Raise UserError if the language of the clips is unknown. `varies` is True if a knob sets the language of this service."""
-    if varies and audio.source != "samples" and audio.language is None:
+    if varies and not workload.has_sample_clips and workload.audio.language is None:
         raise UserError(f"workload.audio.language: {service}.language varies, so it does not say what the clips are spoken in. Give their language's code.")
 
 

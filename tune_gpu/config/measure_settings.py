@@ -9,7 +9,7 @@ from tune_gpu import metrics
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.languages import check_language
 from tune_gpu.config.rules import By, Entries, Items, OneOf, bounded, one_of, rule, ruled
-from tune_gpu.config.session_settings import ArrivalSettings, AuxiliarySettings, ProfileSettings, TurnTakingSettings
+from tune_gpu.config.session_settings import BUILT_IN, ArrivalSettings, AuxiliarySettings, ProfileSettings, TurnTakingSettings
 
 LONGEST_PAUSE = 1.5
 """A caller's longest pause in the ramp, as a multiple of `session_pause_s`."""
@@ -29,11 +29,6 @@ class AudioSettings:
     """Language of the utterances, as Whisper's code; it decides how errors are counted. null: English for `samples`, else
     `services.whisper.language`."""
     max_utterance_s: float = bounded(30.0, above=0)
-
-    def conflicts(self, at: str) -> Iterator[str]:
-        """Yield a message for each broken rule that joins several settings."""
-        if self.source == "samples" and self.language not in (None, "en"):
-            yield f"{at}language={self.language}: the clips of {at}source=samples are English. Give a folder of your own."
 
 
 @dataclass
@@ -102,12 +97,20 @@ class WorkloadSettings:
     """The half of each source's conversations that is used. Comparisons use the other half; `all`: both use all."""
 
     @property
+    def has_sample_clips(self) -> bool:
+        """Return whether built-in clips may be spoken. In sessions it is for the profiles to say."""
+        own = self.has_sessions and self.profiles and all(profile.source not in BUILT_IN for profile in self.profiles.values())
+        return self.audio.source == "samples" and not own
+
+    @property
     def has_sessions(self) -> bool:
         """Return whether the traffic is made of sessions."""
         return self.kind == "sessions"
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield a message for each broken rule that joins several settings."""
+        if self.has_sample_clips and self.audio.language not in (None, "en"):
+            yield f"{at}audio.language={self.audio.language}: the clips of {at}audio.source=samples are English. Give a folder of your own."
         if self.has_sessions:
             rates = {"background_rate_per_s": self.background_rate_per_s} | {f"background.{name}": rate for name, rate in self.background.items()}
             if given := [f"{at}{name}={rate:g}" for name, rate in rates.items() if rate > 0]:

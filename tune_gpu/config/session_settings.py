@@ -98,8 +98,8 @@ class ProfileSettings:
     """Of all sessions, in proportion to the other profiles' shares."""
     source: str = "samples"
     """`demonstration` (conversations of people from a package, spoken by synthesised voices if a turn begins with speech), `samples` (single
-    built-in requests, or the clips of `audio`), a file of conversations or prompts, or a folder of
-    clips (`SESSION/NN.wav` beside `SESSION/NN.txt`)."""
+    built-in requests, or the clips of `audio`), a file of conversations or prompts, or a folder of clips (`SESSION/NN.wav` beside
+    `SESSION/NN.txt`). Each spoken session of a folder has one of the ratios of `audio.noise_snr_db`."""
     format: str | None = ruled(None, OneOf(FORMATS))
     """Of the source: `messages` (JSON lines of OpenAI's messages), `sharegpt` (JSON), `prompts` (one per line) or `clips`. null: by its content."""
     system_prompt: SystemPromptSettings = field(default_factory=SystemPromptSettings)

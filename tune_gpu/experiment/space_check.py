@@ -122,7 +122,7 @@ def _check_together(config: ExperimentConfig, space: SearchSpace, services: Iter
     for service in services:
         name = service.name
         if hasattr(service.settings, "language"):
-            check_clips(config.workload.audio, name, varies=any(knob.target == Target(name, "language") for knob in space.parameters.values()))
+            check_clips(config.workload, name, varies=any(knob.target == Target(name, "language") for knob in space.parameters.values()))
         if isinstance(service.kind, ChecksTogether):
             service.kind.check_together(name, partial(_in_use, config, space, name))
 

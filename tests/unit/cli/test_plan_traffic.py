@@ -39,7 +39,7 @@ def test_profiles_rates_turns_and_prompts_are_printed(tmp_path: Path, own: str) 
     output = plan(tmp_path, "--trust", profiles=profiles)
     assert "traffic: 30 sessions/min (poisson), about " in output
     assert "37.5 turns expected per window of 20 s" in output, "10 sessions of 3 * 4 / 4 + 3 / 4 turns"
-    assert "home 75 %: 24 built-in texts, 4.0 turns per session, system prompt of about 120 tokens, prompts of about " in output
+    assert "home 75 %: 24 built-in requests, 4.0 turns per session, system prompt of about 120 tokens, prompts of about " in output
     assert "conversations, 3.0 turns per session, no system prompt of its own" in output
     assert "75 % of the sessions are synthetic: built-in words that no user of yours has said" in output
     assert "1 conversation not used: without a turn of the user (the first: conversation 31)" in output

@@ -63,6 +63,16 @@ def test_a_distribution_of_a_space_replaces_the_default_as_a_whole(tmp_path: Pat
     assert workload.profiles["phone"].think_s is None
 
 
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "TRAFFIC.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    workload = load(tmp_path, [], traffic=example["traffic"]).workload
+    assert list(workload.profiles) == ["home", "phone"]
+    for override in ("traffic.profiles.home.share=0.5", "traffic.profiles.office={share: 2}", "~traffic.profiles.phone", "traffic.profiles={only: {}}", "traffic.profiles.home.turns.p95=9"):
+        assert override.replace("={", "='{") in text
+        load(tmp_path, [override], traffic=example["traffic"])
+
+
 def test_an_override_adds_and_removes_profiles(tmp_path: Path) -> None:
     workload = load(tmp_path, ["traffic.profiles.office={share: 2}", "~traffic.profiles.phone"]).workload
     assert list(workload.profiles) == ["home", "office"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,9 +14,8 @@ from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.config.session_settings import MOST_TURNS, NATURAL, ProfileSettings
 from tune_gpu.workload.sessions.distributions import counts, quantile
 from tune_gpu.workload.sessions.draws import Purpose, uniform
-from tune_gpu.workload.sessions.prompts import tokens_of, words_of
+from tune_gpu.workload.sessions.prompts import words_of
 from tune_gpu.workload.sources.loaded import ProfileSource
-from tune_gpu.workload.sources.values import Exchange
 
 _TURNS = Distribution("lognormal", median=3.0, p95=8.0)
 _ANSWERS = Distribution("lognormal", median=40.0, p95=120.0)
@@ -66,32 +64,10 @@ class Callers:
         self.chunk_tokens = distribution_of(settings.retrieval.chunk_tokens)
 
     @cached_property
-    def exchanges(self) -> Sequence[Exchange]:
-        """Return all exchanges of the source, conversation after conversation."""
-        return [exchange for conversation in self.source.conversations for exchange in conversation.exchanges]
-
-    @cached_property
-    def _lengths(self) -> np.ndarray:
-        return np.array([len(conversation.exchanges) for conversation in self.source.conversations])
-
-    @cached_property
-    def _begins(self) -> np.ndarray:
-        return np.concatenate(([0], np.cumsum(self._lengths)[:-1]))
-
-    @cached_property
-    def _answered(self) -> np.ndarray:
-        """Return the tokens of each exchange's answer; 0 if it has none."""
-        return np.array([exchange.answer_tokens or (tokens_of(exchange.answer) if exchange.answer else 0) for exchange in self.exchanges])
-
-    @cached_property
-    def _spoken_s(self) -> np.ndarray:
-        return np.array([0.0 if exchange.clip is None else exchange.clip.duration_s for exchange in self.exchanges])
-
-    @cached_property
     def _order(self) -> np.ndarray:
         """Return the source's conversations in an order of the seed, so that the sessions of a window differ in theirs as long as they can."""
         name = zlib.crc32(self.profile.encode())
-        return np.argsort(uniform(self.seed, 0, np.arange(len(self._lengths)), name, Purpose.ORDER))
+        return np.argsort(uniform(self.seed, 0, np.arange(len(self.source.lengths)), name, Purpose.ORDER))
 
     def draw(self, session: Any, turn: Any, purpose: int) -> np.ndarray:
         """Return a number in (0, 1) for each session and turn."""
@@ -99,15 +75,15 @@ class Callers:
 
     def conversation(self, sessions: np.ndarray) -> np.ndarray:
         """Return the position of each session's conversation in the source."""
-        n = len(self._lengths)
+        n = len(self.source.lengths)
         begins = int(self.draw(0, 0, Purpose.CONVERSATION)[0] * n)
         return self._order[(begins + sessions) % n]
 
     def n_turns(self, sessions: np.ndarray) -> np.ndarray:
         """Return the number of turns of each session."""
         wanted = self.turns
-        if wanted is None and int(self._lengths.max()) > 1:
-            return np.minimum(self._lengths[self.conversation(sessions)], MOST_TURNS)
+        if wanted is None and int(self.source.lengths.max()) > 1:
+            return np.minimum(self.source.lengths[self.conversation(sessions)], MOST_TURNS)
         return counts(wanted or _TURNS, self.draw(sessions, 0, Purpose.TURNS), most=MOST_TURNS)
 
     def columns(self, sessions: np.ndarray) -> TurnColumns:
@@ -123,20 +99,20 @@ class Callers:
         think_s[first] = 0.0
         listen_s = self._listen_s(tokens)
         answered_s = self.workload.turn_taking.endpoint_ms / 1e3 + ANSWER_AFTER_S + listen_s
-        since = np.cumsum(think_s + self._spoken_s[exchange] + np.concatenate(([0.0], answered_s[:-1])))
+        since = np.cumsum(think_s + self.source.spoken_s[exchange] + np.concatenate(([0.0], answered_s[:-1])))
         return TurnColumns(session, number, exchange, tokens, think_s, since - since[first][session], listen_s)
 
     def _exchange(self, sessions: np.ndarray, session: np.ndarray, number: np.ndarray) -> np.ndarray:
         """Return what is said in each turn: the session's conversation, and after its end others in the order of the source."""
         own = self.conversation(sessions)
-        after = self._begins[(self.draw(sessions, 0, Purpose.WORDS) * len(self._lengths)).astype(np.int64)]
-        beyond = number - self._lengths[own][session]
-        return np.where(beyond < 0, self._begins[own][session] + number, (after[session] + beyond) % len(self.exchanges))
+        after = self.source.begins[(self.draw(sessions, 0, Purpose.WORDS) * len(self.source.lengths)).astype(np.int64)]
+        beyond = number - self.source.lengths[own][session]
+        return np.where(beyond < 0, self.source.begins[own][session] + number, (after[session] + beyond) % len(self.source.exchanges))
 
     def _answer_tokens(self, key: np.ndarray, number: np.ndarray, exchange: np.ndarray) -> np.ndarray:
         if self.answers is not None:
             return counts(self.answers, self.draw(key, number, Purpose.ANSWER_TOKENS))
-        answered = self._answered[exchange]
+        answered = self.source.answer_tokens[exchange]
         if answered.all():
             return answered
         return np.where(answered > 0, answered, counts(_ANSWERS, self.draw(key, number, Purpose.ANSWER_TOKENS)))

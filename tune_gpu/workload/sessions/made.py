@@ -128,7 +128,7 @@ class _Turns:
     def turn(self, at: int, system: tuple[Message, ...] | None) -> PlannedTurn:
         """Return the turn at a position."""
         callers = self._callers
-        exchange = callers.exchanges[self._exchange[at]]
+        exchange = callers.source.exchanges[self._exchange[at]]
         tokens = self._tokens[at]
         return PlannedTurn(
             self._numbers[at],

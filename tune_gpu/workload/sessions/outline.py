@@ -32,6 +32,8 @@ class ProfileOutline:
     synthetic: bool
     """No user has said these words."""
     spoken: bool
+    single: bool
+    """Each conversation of its source is one turn: a request."""
     turns: float
     """Of a session, in the mean."""
     system_tokens: int
@@ -94,9 +96,9 @@ def _profile(
 ) -> ProfileOutline:
     callers = Callers(name, settings, source, workload, seed, 0)
     prompts = [tokens for session in sessions for _, tokens in _prompts(session, settings)]
-    spoken = any(exchange.clip is not None for exchange in callers.exchanges)
+    spoken = any(exchange.clip is not None for exchange in source.exchanges)
     return ProfileOutline(
-        name, share, len(source.conversations), source.synthetic, spoken, float(callers.n_turns(np.arange(_SESSIONS)).mean()),
+        name, share, len(source.conversations), source.synthetic, spoken, bool(source.lengths.max() == 1), float(callers.n_turns(np.arange(_SESSIONS)).mean()),
         _system_tokens(settings.system_prompt, source), (min(prompts, default=0), max(prompts, default=0)),
     )  # fmt: skip
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.config.session_settings import SAMPLES, ProfileSettings
 from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.sessions.prompts import tokens_of
 from tune_gpu.workload.sources.files import arrival_times, prompt_text, tool_definitions
 from tune_gpu.workload.sources.found import source_of
-from tune_gpu.workload.sources.values import Conversation, Source
+from tune_gpu.workload.sources.values import Conversation, Exchange, Source
 from tune_gpu.workload.stages import Medium, Stage
 
 DEFAULT_PROFILE = "callers"
@@ -34,6 +37,31 @@ class ProfileSource:
     tools: tuple[Mapping[str, Any], ...] = ()
     synthetic: bool = False
     language: str = "en"
+
+    @cached_property
+    def exchanges(self) -> Sequence[Exchange]:
+        """Return all exchanges, conversation after conversation."""
+        return [exchange for conversation in self.conversations for exchange in conversation.exchanges]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Return the number of exchanges of each conversation."""
+        return np.array([len(conversation.exchanges) for conversation in self.conversations])
+
+    @cached_property
+    def begins(self) -> np.ndarray:
+        """Return the position of each conversation's first exchange."""
+        return np.concatenate(([0], np.cumsum(self.lengths)[:-1]))
+
+    @cached_property
+    def answer_tokens(self) -> np.ndarray:
+        """Return about how many tokens the answer of each exchange has; 0 if it has none."""
+        return np.array([exchange.answer_tokens or (tokens_of(exchange.answer) if exchange.answer else 0) for exchange in self.exchanges])
+
+    @cached_property
+    def spoken_s(self) -> np.ndarray:
+        """Return the length of each exchange's clip in seconds; 0 if it has none."""
+        return np.array([0.0 if exchange.clip is None else exchange.clip.duration_s for exchange in self.exchanges])
 
 
 @dataclass(frozen=True)
