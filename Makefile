@@ -25,8 +25,10 @@ install: $(VENV)/.installed-$(ENGINE)
 
 test: $(VENV)/.installed-test
 ifeq ($(strip $(TESTS)),)
-	$(BIN)/python -m pytest $(SHARED) --numprocesses=logical --dist=loadfile --no-loadscope-reorder $(ARGS)
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED)) $(ARGS)
+	status=0; \
+	$(BIN)/python -m pytest $(SHARED) --numprocesses=logical --dist=loadfile --no-loadscope-reorder $(ARGS) || status=$$?; \
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED)) $(ARGS) || status=$$?; \
+	exit $$status
 else
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 endif
