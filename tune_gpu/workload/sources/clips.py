@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -38,6 +39,12 @@ class ClipFolder:
 
     def conversations(self) -> Sequence[Conversation]:
         """Return one conversation for each folder, by name. Raise UserError for a clip that cannot be read, or has no text."""
+        try:
+            return self._conversations()
+        except OSError as error:
+            raise self.place.error(f"{error.filename}: cannot be read ({error.strerror})", "Make it readable, or move it away.") from error
+
+    def _conversations(self) -> Sequence[Conversation]:
         self._unused.clear()
         inside = [path for path in sorted(self.folder.iterdir()) if not path.name.startswith(".")]
         sessions = [path for path in inside if path.is_dir()]
@@ -89,9 +96,9 @@ class ClipFolder:
         if not np.any(samples):
             raise UserError(f"{clip.name}: the clip is silent and has no word error rate. Remove it.")
         ratios = self.settings.noise_snr_db or [None]
-        snr_db = ratios[zlib.crc32(session.encode()) % len(ratios)]  # one line is as noisy at its end as at its beginning
+        snr_db = ratios[zlib.crc32(os.fsencode(session)) % len(ratios)]  # one line is as noisy at its end as at its beginning
         name = f"{inside}{clip.stem}" if snr_db is None else f"{inside}{clip.stem}@{snr_db:g}dB"
-        return Utterance(name, samples if snr_db is None else add_noise(samples, snr_db, zlib.crc32(name.encode())), says, self.language)
+        return Utterance(name, samples if snr_db is None else add_noise(samples, snr_db, zlib.crc32(os.fsencode(name))), says, self.language)
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import WorkloadSettings
@@ -41,7 +40,8 @@ def source_of(profile: ProfileSettings, workload: WorkloadSettings, key: str, la
     if profile.source == DEMONSTRATION:
         return Demonstration(place, workload.audio, spoken)
     path = path_of(profile.source, f"{key}source")
-    format_ = profile.format or _format_of(path, place)
+    text = "" if path.is_dir() else text_of_file(path, place)
+    format_ = profile.format or ("clips" if path.is_dir() else _format_of(text.lstrip()))
     if path.is_dir() != (format_ == "clips"):
         what = "a folder" if path.is_dir() else "a file"
         raise UserError(f"{key}format={format_}: {profile.source} is {what}. Remove the format, or set another source.")
@@ -49,14 +49,11 @@ def source_of(profile: ProfileSettings, workload: WorkloadSettings, key: str, la
         return ClipFolder(path, place, workload.audio, language, spoken)
     if spoken:
         raise place.error("has texts, but a turn begins with speech", "Give a folder of clips, or leave speech to text out of workload.turn.")
-    return _TEXTS[format_](text_of_file(path, place), place)
+    return _TEXTS[format_](text, place)
 
 
-def _format_of(path: Path, place: Place) -> str:
-    """Return the format of a source by its content."""
-    if path.is_dir():
-        return "clips"
-    text = text_of_file(path, place).lstrip()
+def _format_of(text: str) -> str:
+    """Return the format of a file by its content."""
     if text.startswith("["):
         return "sharegpt"
     if not text.startswith("{"):

@@ -11,7 +11,7 @@ from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.workload.clip_files import decoded
 
-CONVERSATIONS = outside_files.Limit("a file of conversations", 512 * 2**20, "Keep fewer conversations.", "not whole JSON", longest_line=16 * 2**20)
+CONVERSATIONS = outside_files.Limit("a file of conversations", 2**30, "Keep fewer conversations.", "not whole JSON", longest_line=16 * 2**20)
 MOST_CONVERSATIONS = 1_000_000
 MOST_CHARACTERS = 4_000_000
 """Of one message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from tune_gpu.config.session_settings import (
     ToolCallSettings,
     TurnTakingSettings,
 )
-from tune_gpu.workload.sessions.plan import plan_sessions, stream_sessions
+from tune_gpu.workload.sessions.plan import RULE, plan_sessions, stream_sessions
 from tune_gpu.workload.sessions.values import PlannedSession, PlannedTurn, Role, SessionWindow
 from tune_gpu.workload.sources.loaded import SessionSources, load_sources
 from tune_gpu.workload.stages import Stage, turn_stages
@@ -71,6 +72,18 @@ def test_the_same_seed_and_window_plan_the_same() -> None:
     assert plan() == plan()
     assert plan(seed=1) != plan()
     assert plan(index=1) != plan()
+
+
+def test_a_changed_plan_needs_another_version_of_the_rule() -> None:
+    """Results are compared if their traffic has the same hash. What the same settings plan must not change under it: raise `RULE` if it does."""
+    window = plan()
+    shown = [
+        [session.name, session.profile, round(session.starts_s, 6), [message.as_dict() for message in (*session.system, *session.past)],
+         [[turn.says, turn.recorded, turn.answer_tokens, round(turn.think_s, 6), len(turn.tools), turn.retrieval is None] for turn in session.turns]]
+        for session in window.sessions
+    ]  # fmt: skip
+    shown += [[request.name, request.session, request.after_turn, request.answer_tokens] for request in window.auxiliary]
+    assert (RULE, hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]) == (1, "026022e6c86653c2")
 
 
 def test_names_are_unique_and_starts_are_in_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -225,6 +226,14 @@ def test_an_invalid_folder_of_clips_is_one_clear_line(tmp_path: Path, case: str)
         sources(tmp_path, stages=VOICE)
     assert str(caught.value).startswith("workload.profiles.p.source=")
     assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_no_text_are_those_of_a_session(tmp_path: Path) -> None:
+    """A file system allows any bytes in a name."""
+    clip(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")) / "1.wav", "hello")
+    (found,) = conversations(tmp_path, stages=VOICE)
+    assert found.exchanges[0].says == "hello"
+    assert len(sources(tmp_path, stages=VOICE).digest) == 64
 
 
 def test_arrival_times_are_read_and_may_not_go_back(tmp_path: Path) -> None:
