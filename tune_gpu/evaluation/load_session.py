@@ -196,7 +196,7 @@ class LoadSession:
         rules = self._config.telemetry
         return DeviceSampler(
             self._guard.probe,
-            self._services.processes(),
+            self._services.processes_on_the_device(),
             gauges={name: service.gauges for name, service in self._services.running.items()},
             observe=self._observe,
             neighbours=self._state.neighbours.pids,

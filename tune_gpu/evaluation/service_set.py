@@ -48,6 +48,11 @@ class ServiceSet:
         listed = {name: service.pids for name, service in self.running.items()}
         return listed | ({"mps": self._mps.pids} if self._mps else {})
 
+    def processes_on_the_device(self) -> dict[str, Callable[[], list[int]]]:
+        """Return the same without services that use no card, if the device is one: they are never on it."""
+        elsewhere = {name for name in self.running if self._device == "cuda" and not self._started_as[name].gpus.cards}
+        return {name: pids for name, pids in self.processes().items() if name not in elsewhere}
+
     def not_kept(self, wanted: Sequence[Service]) -> list[str]:
         """Return the names of the running services that the next candidate cannot use, in the order in which they are stopped."""
         keys = {service.name: service.reuse_key for service in wanted}
