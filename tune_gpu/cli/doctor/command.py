@@ -45,7 +45,7 @@ def doctor(arguments: tuple[str, ...], trust: bool, as_json: bool) -> None:
         named = bool(arguments) and not is_override(arguments[0])
         found = list(examine(arguments[0] if named else DEFAULT_SPACE, list(arguments[named:]), trust=trust))
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {Redactor().text(str(error))}", err=True)
         sys.exit(2)
     failed = [finding for finding in found if finding.level is Level.FAIL]
     if as_json:
@@ -65,7 +65,7 @@ def examine(space: str, overrides: list[str], *, trust: bool = False) -> Iterato
         yield fail("device", "device=cuda, and no card answers", "set device=auto, or make nvidia-smi list the card")
     yield from check_process_ids(driver, os.readlink("/proc/self/ns/pid"), psutil.pid_exists)
     yield from check_programs()
-    yield from check_kinds(machine, {kind for _, kind in kinds_of(config.services)})
+    yield from _without_secrets(config, check_kinds(machine, {kind for _, kind in kinds_of(config.services)}))
     yield from _without_secrets(config, _services(config, machine))
     yield from check_ports(config.run.port_range)
     yield from check_memory(*_memory_gib())
