@@ -179,6 +179,12 @@ def test_an_evaluation_of_sessions_has_its_windows_solo_windows_and_ramp(tmp_pat
     assert measured.score is not None
     assert measured.score.fitness is not None
     assert measured.timings.load_s >= counted["filling"]["seconds"] + 1.0
+    found = measured.metrics
+    assert (found["offered_turns"], found["achieved_turns"], found["censored_turns"]) == (counted["offered"], counted["achieved"], 0)
+    assert found["voice_to_voice_ms"]["n"] == found["stall_ms"]["n"] == found["llm.prompt_tokens"]["n"] == counted["achieved"]
+    assert found["llm.longest_context_tokens"] > found["llm.prompt_tokens"]["p50"] > 0.0
+    assert found["requests_at_once"]["llm"] >= 1
+    assert found["llm.prefix_hit_pct"] is found["llm.prefix_hit_of_ideal_pct"] is found["llm.working_set_pct"] is None, "the server has no page of metrics"
 
 
 def test_the_ideal_of_a_window_is_what_an_endless_cache_has_found() -> None:
