@@ -66,9 +66,9 @@ def saturation_of(windows: Sequence[WindowResult]) -> Saturation | None:
 
 
 def _turns(window: WindowResult) -> list[Due]:
-    """Return the turns in the order in which they were due."""
-    found = ((turn.due - window.started, math.inf if turn.answered_at is None else turn.answered_at - turn.due) for turn in window.turns)
-    return sorted(found)
+    """Return the turns in the order in which they were due. Those that the end of the window cut were not answered."""
+    answered = [(turn.due - window.started, math.inf if turn.answered_at is None else turn.answered_at - turn.due) for turn in window.turns]
+    return sorted([*answered, *((turn.due - window.started, math.inf) for turn in window.censored)])
 
 
 def _late_s(seconds: float, turns: Sequence[Due]) -> float:

@@ -94,3 +94,14 @@ def test_a_server_that_does_half_of_what_is_asked_is_found() -> None:
     assert slow is not None
     assert well is not None
     assert (slow.saturated, well.saturated) == (True, False)
+
+
+def test_turns_that_the_end_of_a_window_cut_count_as_unanswered() -> None:
+    """Without them the slowest turns of a queue that grows are missing, and it looks like one that keeps up."""
+    turns = [(0.5 * at, 0.4 + 0.9 * at) for at in range(12)]
+    cut = window(turns, 6.0)
+    cut.censored, cut.turns = cut.turns[7:], cut.turns[:7]
+    whole, found = saturation_of([window([*turns[:7], *((due, None) for due, _ in turns[7:])], 6.0)]), saturation_of([cut])
+    assert found is not None
+    assert found == whole
+    assert (found.saturated, found.offered) == (True, 12)
