@@ -37,7 +37,7 @@ TAKEN = frozenset(metrics.CATALOGUE) | {
     "capacity_interval", "fitness_by_clip", "fitness_errors", "device_trace", "failed_requests", "n_invalid_windows", "saturation", "sessions", "trials_per_card",
     # The keys of an evaluation's line:
     "asked_after", "candidate_id", "duration_s", "engine", "engine_reused", "failure", "fitness", "fitness_stderr", "generation", "measured_on", "metrics", "n_retries",
-    "n_windows", "objectives", "origin", "params", "retries", "schema_version", "started_at", "status", "told_after", "transient", "violation", "violations", "wall_s",
+    "n_windows", "objectives", "origin", "params", "retries", "schema_version", "started_at", "status", "told_after", "traffic", "transient", "violation", "violations", "wall_s",
 }  # fmt: skip
 """Names that mean something else beside the services' in artifacts and metrics: nobody could say which of the two a path means."""
 
