@@ -7,6 +7,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -17,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.metric import GAUGE_AT
+from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import EVALUATIONS, LIVE, PAIR
 from tune_gpu.ray_tune.live_metrics import TrialMetrics
 from tune_gpu.telemetry.sampler import DeviceSample
@@ -42,7 +45,7 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
                 self.metrics.ended(line)
 
         record = read_run(ARTIFACTS, RUN)
-        measured = next(line for line in record.lines if line.fitness is not None)
+        measured = with_every_gauge(next(line for line in record.lines if line.fitness is not None))
         failed = next(line for line in record.lines if line.status == "failed")
         actor: Any = ray.remote(Trial)
         trial = actor.remote()
@@ -55,6 +58,10 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
 
 
 
+def with_every_gauge(line: EvaluationRecord) -> EvaluationRecord:
+    """Return the line with a number for each gauge, because the recorded run is of a program that had fewer metrics."""
+    missing = [metric for (metric,) in PAIR.gauges().values() if metric_at(line.dump(), metric.line_path) is None]
+    return replace(line, metrics=line.metrics | {metric.name: {GAUGE_AT: 1.0} if metric.many else 1.0 for metric in missing})
 
 
 def _scraped(url: str, until: str, count: int) -> dict[str, list[tuple[dict[str, str], float]]]:
