@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +13,19 @@ import openai
 import pytest
 
 from tests.services.conftest import PORTS, toy
+from tune_gpu.common.metric import Protocol
+from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.running import Endpoint
 from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.named_models import MINILM, SMOLLM2
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.workload.sessions.drive import run_sessions
+from tune_gpu.workload.sessions.filling import fill
+from tune_gpu.workload.sessions.habits import Habits
+from tune_gpu.workload.sessions.values import Message, PlannedSession, PlannedTurn, Role, SessionWindow
+from tune_gpu.workload.stages import Stage
+from tune_gpu.workload.traffic import Traffic
 
 pytest.importorskip("vllm")
 PASSAGE = (
@@ -41,7 +52,7 @@ def served(host: ForkServer, name: str, **change: Any) -> Iterator[openai.OpenAI
 
 @pytest.fixture(scope="module")
 def smollm2(host: ForkServer) -> Iterator[openai.OpenAI]:
-    yield from served(host, SMOLLM2)
+    yield from served(host, SMOLLM2, block_size=32, extra_args={"enable-prompt-tokens-details": True})
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +78,53 @@ def test_it_answers_a_question_through_its_chat_template(smollm2: openai.OpenAI,
     assert said.choices[0].finish_reason == "stop", "the template's end of a turn ends it"
     assert said.usage is not None
     assert said.usage.prompt_tokens > 30, "the template adds the model's own system prompt"
+
+
+def session_of(name: str, *says: str, past: tuple[Message, ...] = (), tokens: int | None = 8, **more: Any) -> PlannedSession:
+    turns = tuple(PlannedTurn(number, text, None, "That is how it is.", tokens, 0.0, **more) for number, text in enumerate(says))
+    return PlannedSession(name, "home", 0.0, (Message(Role.SYSTEM, PASSAGE),), (), past, turns)
+
+
+def counted(endpoint: Endpoint, name: str) -> float:
+    """Return the sum of a metric of the server."""
+    asked = urllib.request.Request(f"{endpoint.url}/metrics", headers={"Authorization": f"Bearer {endpoint.key}"})
+    with urllib.request.urlopen(asked, timeout=10.0) as answer:
+        return sum(float(line.rpartition(" ")[2]) for line in answer.read().decode().splitlines() if line.startswith(f"{name}{{"))
+
+
+def test_sessions_find_in_its_cache_what_they_have_said_before(smollm2: openai.OpenAI) -> None:
+    """Every kind of end of an answer, and the prefix that was filled, by the server's own count."""
+    past = (Message(Role.USER, "How long is it?"), Message(Role.ASSISTANT, f"Longer than you think. {PASSAGE}"))
+    plan = SessionWindow([
+        session_of("a", "Who built it?", "And when?", past=past),
+        session_of("b", "Is it long? Answer yes or no.", tokens=None),
+        session_of("c", "Tell me everything about it.", tokens=400, barge_in_s=0.0),
+        session_of("d", PASSAGE * 14), session_of("e", "Why?", tokens=1000),
+    ])  # fmt: skip
+    endpoint = Endpoint(str(smollm2.base_url).removesuffix("/v1/"), smollm2.api_key, only_model(smollm2))
+    traffic = Traffic((Stage("llm", "llm", Protocol.CHAT),), {"llm": endpoint}, cache_salt="sessions")
+    settings = WorkloadSettings(request_timeout_s=120.0, max_tokens=64)
+    before = counted(endpoint, "vllm:generation_tokens_total")
+    filling = fill(plan, traffic, settings)
+    result = run_sessions(plan, traffic, settings, Habits(listen_wpm=0.0), seconds=120.0)
+    turns = {(turn.place.session, turn.place.number): turn for turn in result.turns if turn.place}
+    print({key: [(answer.prompt_tokens, answer.cached_tokens, answer.n_tokens, answer.error) for answer in turn.answers] for key, turn in turns.items()})
+    assert (filling.requests, filling.failed) == (2, 0)
+    for number in (0, 1):
+        answer = turns["a", number].answers[0]
+        assert (answer.error, answer.n_tokens) == (None, 8)
+        assert answer.prompt_tokens is not None
+        assert answer.cached_tokens is not None
+        assert answer.prompt_tokens - answer.cached_tokens < 32 + 40, "no more than a block, and what is new"
+    assert turns["b", 0].error is None
+    assert turns["b", 0].answers[0].n_tokens < 64, "the model ended it"
+    assert turns["c", 0].interrupted
+    assert turns["c", 0].error is None
+    assert turns["c", 0].answers[0].cancelled
+    assert [turns[name, 0].error for name in "de"] == ["llm_context_too_long"] * 2
+    while counted(endpoint, "vllm:num_requests_running"):
+        time.sleep(0.05)
+    assert counted(endpoint, "vllm:generation_tokens_total") - before < 400, "the engine stops when the caller speaks"
 
 
 def test_its_probabilities_are_those_of_transformers(smollm2: openai.OpenAI) -> None:
