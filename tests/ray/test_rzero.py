@@ -52,12 +52,19 @@ class Fragile(Toy):
         return super().step()
 
 
-def fit(trainable: type[tune.Trainable], search: RZeroSearch, folder: Path, parallel: int = 1) -> tune.ResultGrid:
+class Line(Toy):
+    """Reports its only parameter."""
+
+    def step(self) -> dict[str, Any]:
+        return {"score": self.config["x"], "done": True}
+
+
+def fit(trainable: type[tune.Trainable], search: RZeroSearch, folder: Path, parallel: int = 1, samples: int = -1, name: str = "r") -> tune.ResultGrid:
     return tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=parallel, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=samples, max_concurrent_trials=parallel, reuse_actors=True),
         run_config=tune.RunConfig(
-            storage_path=str(folder), name="r", verbose=0, checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)
+            storage_path=str(folder), name=name, verbose=0, checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)
         ),
     ).fit()
 
@@ -93,11 +100,7 @@ def test_each_fit_makes_as_many_trials_as_num_samples_says(tmp_path: Path) -> No
     """Tune tells a searcher that has its own space no number of samples."""
     search = RZeroSearch({"x": tune.uniform(0.0, 1.0)}, metric="score", mode="max")
     for number, wanted in enumerate([17, 3]):
-        results = tune.Tuner(
-            lambda config: {"score": config["x"]},
-            tune_config=tune.TuneConfig(search_alg=search, num_samples=wanted, max_concurrent_trials=2),
-            run_config=tune.RunConfig(storage_path=str(tmp_path), name=f"r{number}", verbose=0),
-        ).fit()
+        results = fit(Line, search, tmp_path, 2, wanted, f"r{number}")
         assert len(results) == wanted
     assert len(search.tournament.history) == 20
 
