@@ -177,7 +177,7 @@ def _evaluated(nvml: FakeNvml, traffic: Traffic) -> dict[str, Any]:
         "window": "ok" if measured.failure is None else f"{measured.failure.kind}: {measured.failure.message}",
         "unchecked": unchecked,
         "device_proof": _proof(measured, unchecked),
-        "memory_returned": next((line for line in log if "come back" in line and "before vLLM" not in line), "yes"),
+        "memory_returned": next((line for line in log if "come back" in line and "before the last service" not in line), "yes"),
         "neighbours": metrics.get("neighbours"),
         "null_metrics": [path for path in PAIR.objective_paths() if metric_at(metrics, path) is None],
         **{name: metrics.get(name) for name in ("gpu_utilization", "memory_used_mib", "service_memory_mib", "energy_per_request_j", "fitness")},
