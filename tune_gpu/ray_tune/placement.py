@@ -50,7 +50,8 @@ def trial_resources(config: ExperimentConfig, deployment: Deployment, kind: str)
         return TrialResources({"CPU": ray.cpus_per_trial})
     cards, placed = deployment.n_cards, [service for service in deployment.services if service.gpus.cards]
     whole = float(cards) if ray.trials_per_card == 1 else _floor(1.0 / ray.trials_per_card)
-    services = {"GPU": whole, "CPU": len(placed) * ray.cpus_per_service}
+    # A service without a card is an actor in this bundle, too, and would wait for its cores for ever.
+    services = {"GPU": whole, "CPU": len(deployment.services) * ray.cpus_per_service}
     return TrialResources({"CPU": ray.cpus_per_trial}, services, _parts(placed, whole, cards), ray.cpus_per_service)
 
 

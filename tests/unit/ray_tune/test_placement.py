@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.config.loader import load_config
+from tune_gpu.config.loader import config_of, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.retries import attempt_of, may_retry
 from tune_gpu.experiment.checks import check_config
@@ -168,3 +168,11 @@ def test_a_run_without_a_node_for_a_trials_cores_and_cards_is_refused() -> None:
     check_cores(config("ray.cpus_per_trial=64"), "cpu", [with_cards, without])
     with pytest.raises(UserError, match=r"ray.cpus_per_trial=65: no node has 65 cores for a trial\. Ask for at most 64 in all"):
         check_cores(config("ray.cpus_per_trial=65"), "cpu", [with_cards, without])
+
+
+def test_a_service_without_a_card_has_its_cores_in_the_bundle() -> None:
+    """Its actor is in the bundle of the services like the others."""
+    server = {"kind": "command", "command": ["serve", "{port}"], "health": "/health"}
+    config = config_of({"services": {"on": server, "off": server | {"gpus": 0}}, "ray": {"cpus_per_service": 0.5}})
+    found = trial_resources(config, resolve(config, {}, "cuda"), "cuda")
+    assert found.services == {"GPU": 1.0, "CPU": 1.0}
