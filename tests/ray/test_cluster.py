@@ -121,6 +121,7 @@ def test_each_card_holds_one_trial_and_a_dead_node_loses_nothing(
     run.run()
     ended.set()
     killer.join()
+    cluster.wait_for_nodes(timeout=90)  # its head may notice a death later than the trials do
     evaluations = noted(tmp_path / "log")
     on_cards = cards(evaluations)
 
