@@ -15,7 +15,7 @@ from tune_gpu.artifacts.run_folder import redacted_yaml
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.foreign import needs_trust
-from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.loader import as_yaml, load_config, load_settings
 from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.space_check import check_space, services_in_use
 from tune_gpu.services.registry import services_of
@@ -114,11 +114,15 @@ def test_the_placeholder_of_a_key_survives_the_run_folder(tmp_path: Path) -> Non
 def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "SERVICES.md").read_text(encoding="utf-8")
     examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 2
-    for example in examples:
+    spaces = [example for example in examples if example.startswith("services:")]
+    assert len(spaces) == 2
+    for example in spaces:
         config = load_config(written(tmp_path, example), [], "cpu", trust=True)
         for service in services_of(config.services):
             service.kind.check(service.name, service.settings, local=False)
+    (promotion,) = [example for example in examples if example.startswith("promote:")]
+    settings = load_settings(Path(written(tmp_path, promotion)), ("promote",), [])
+    assert list(settings.promote.services) == ["llm", "tts"]
 
 
 def test_plan_prints_the_commands_of_a_space(tmp_path: Path) -> None:
