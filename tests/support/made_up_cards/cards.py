@@ -11,7 +11,8 @@ from typing import Any
 from tests.support.fake_nvml import FakeNvml, Frame
 
 _MIB = 2**20
-_LISTED_FOR_S = 0.3
+_LISTED_FOR_S = 0.02
+"""Shorter than a server takes to start: a list from before its start would not prove that it is on its card."""
 
 
 def on_card(card: str) -> dict[int, int]:
@@ -45,7 +46,7 @@ class Cards(FakeNvml):
         return [SimpleNamespace(pid=pid, usedGpuMemory=mib * _MIB) for pid, mib in self._on(handle).items()]
 
     def _on(self, card: str) -> dict[int, int]:
-        """The list of now, or of a moment ago: it is asked ten times a second."""
+        """The list of now: all readings of a moment have the same."""
         at, listed = self._listed.get(card, (0.0, {}))
         if time.monotonic() - at > _LISTED_FOR_S:
             listed = on_card(card)

@@ -98,7 +98,8 @@ def test_shares_that_each_fit_alone_are_refused_together() -> None:
     assert "draft" in verdicts[0.7, 0.5][1]
 
 
-def test_the_table_of_two_engines_names_the_tightest() -> None:
+def test_the_table_of_two_engines_names_the_tightest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
     shown = ask("two_llms", "--gpu", "RTX 4090", "--vllm-version", "0.32.0").output
     assert "tightest" in shown
     assert "other memory in draft's share, MiB" in shown
