@@ -334,7 +334,7 @@ def test_candidates_that_are_too_large_alike_do_not_end_a_run(driver: Driver) ->
 def test_a_pareto_run_that_lost_an_objective_is_resumed(driver: Driver) -> None:
     settings = [*SETTINGS, "search.objectives={wer: min, fitness: max}", "confirm.enabled=false"]
     driver.start(settings=settings, CHEAP_NO_WER_WITH="base")
-    driver.wait_for("g1-c0 ok")
+    driver.wait_for("g1-c1 ok")
     assert driver.process is not None
     driver.process.kill()
     driver.end()
