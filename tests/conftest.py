@@ -41,7 +41,7 @@ NEEDS = {
     "tests/services/test_whisper_openai.py": "Whisper",
     "tests/services/test_whisper_service.py": "Whisper",
 }
-"""What a file of tests/services needs in place of an engine. Files with the same need run one after another in one process."""
+"""File of tests/services -> what it needs, if that is no engine. Files with the same need run one after another in one process."""
 OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "process/guard.py")
 
 

@@ -1,4 +1,4 @@
-"""What the load generator adds to latencies while it holds many sessions on one core: `python -m tests.benchmarks.session_lag`.
+"""Measure what the load generator adds to latencies while it holds many sessions on one core: `python -m tests.benchmarks.session_lag`.
 
 The server is another process, on another core where there is one. It writes into each token when the request arrived and when the token was
 written, by the clock that both processes share. So three delays are seen from outside: from the due time to the arrival at the server, from the

@@ -34,7 +34,7 @@ class Scale(NamedTuple):
 
     nodes: int
     cards: int
-    """Of each node."""
+    """The cards of each node."""
     evaluations: int
 
     @property

@@ -24,7 +24,7 @@ pytest.importorskip("vllm")
 WRITER = VllmSettings(model=SMOLLM2, enforce_eager=True, max_model_len=2048, max_num_seqs=8, start_timeout_s=240)
 ENCODER = VllmSettings(model=MINILM, enforce_eager=True, max_num_seqs=8, extra_args={"runner": "pooling"}, start_timeout_s=240)
 WRITER_BLOCKS = 2048 // 32 + 1
-"""Of 32 tokens: the writer's context, and the block that vLLM sets aside."""
+"""Blocks of 32 tokens for the writer's context, and the one that vLLM sets aside."""
 STEP = 0.01
 """Step in which people set a share. It is 24 standard deviations of a start's own memory on a node of 24 GiB."""
 

@@ -34,7 +34,7 @@ class Asked:
     path: str
     body: Mapping[str, Any]
     arrived: float
-    """By the server's clock, as all times."""
+    """When it arrived, in seconds of the server's clock, like all times here."""
     text: str = ""
     """The prompt as rendered."""
     hit: int = 0

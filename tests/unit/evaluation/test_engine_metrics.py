@@ -1,4 +1,4 @@
-"""What engines count of themselves becomes metrics of an evaluation: differences over the windows, peaks of what goes up and down."""
+"""The counters and gauges of an engine become metrics: differences over the windows, and peaks."""
 
 from __future__ import annotations
 

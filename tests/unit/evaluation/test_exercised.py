@@ -73,7 +73,7 @@ TRIAL = {
     "sessions": {"planned": 18}, "llm.kv_cache_peak_pct": 40.0, "llm.kv_cache_tokens": 4128, "llm.working_set_pct": 46.0, "llm.prefix_hit_pct": 88.0, "llm.preemptions": 0,
     "llm.longest_context_tokens": 677, "requests_at_once": {"llm": 5},
 }  # fmt: skip
-"""What the trial of issue 31 found with the largest cache."""
+"""Metrics of the largest cache in the trial of issue 31."""
 
 
 def trial(number: int, params: dict[str, Any], **change: Any) -> EvaluationRecord:

@@ -1,4 +1,4 @@
-"""What a start took on a card: by NVML for each process, the peak of its windows included, and only of services without a model."""
+"""The memory that a start took on a card is kept for services without a model: by NVML, for each process, with the peak of the windows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Running:
 
 @dataclass
 class Set:
-    """What runs, and as what it was started."""
+    """The services that run, with the settings with which they were started."""
 
     services: list[Service]
     running: dict[str, Any] = field(default_factory=dict)

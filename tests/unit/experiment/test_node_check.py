@@ -1,4 +1,4 @@
-"""What the nodes of a cluster lack: said before the first trial, in one line with the node, the service and what to install."""
+"""Packages and models that a node lacks are reported before the first trial: one line with the node, the service and what to install."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ runs already."""
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.unit.promote.test_apply import SYSTEMCTL, free_ports, wait_until
+from tests.unit.promote.test_apply import free_ports, make_systemd, wait_until
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import kill_and_wait
@@ -43,7 +41,7 @@ CHAT: dict[str, Any] = {
     "model": fake_server.MODEL, "settings": {"latency_ms": 1}, "gpus": 0,
 }  # fmt: skip
 UNITS = ["tune-gpu-reader.service", "tune-gpu-writer.service"]
-"""In the order of starting."""
+"""The units in the order in which they start."""
 
 
 class Fleet:
@@ -107,14 +105,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, there: str, monkeypatc
     )  # fmt: skip
     fleet = Fleet(replace(config, promote=promote), tmp_path)
     if kind == "systemd":
-        for folder in ("units", "bin"):
-            (tmp_path / folder).mkdir()
-        shutil.copy(SYSTEMCTL, tmp_path / "bin" / "systemctl")
-        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setenv("FAKE_SYSTEMD", str(tmp_path / "units"))
-        for unit in UNITS:
-            (tmp_path / "units" / f"{unit}.command").write_text("true")
-            (tmp_path / "units" / unit).write_text("[Service]\nExecStart=/bin/true\n")
+        make_systemd(tmp_path, UNITS, monkeypatch)
     yield fleet
     target = target_of(promote)
     kill_and_wait([pid for unit in UNITS for pid in target.pids(unit)])

@@ -66,7 +66,7 @@ class Place:
         return replace(self.config, services=services)
 
     def deployer(self, services: Sequence[DeployedService] = ()) -> Deployer:
-        """For a rollback no services are needed but their places."""
+        """Return what deploys these services. A rollback needs none of them, only their places."""
         config, audit = self.config, Audit(self.root / "audit.jsonl", {"run_id": "run"})
         turns = LiveTurns(stages_of(config), services, (), config.workload, Inputs([CLIP]), config.run.port_range) if services else None
         places = [service.place for service in services or services_of(config, SLOW, "cpu")]
@@ -103,6 +103,18 @@ BOTH = pytest.mark.parametrize("place", ["process", "systemd"], indirect=True)
 SYSTEMD = pytest.mark.parametrize("place", ["systemd"], indirect=True)
 
 
+def make_systemd(root: Path, units: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the fake systemctl into the PATH, with these units, which start nothing yet."""
+    for folder in ("units", "bin"):
+        (root / folder).mkdir()
+    shutil.copy(SYSTEMCTL, root / "bin" / "systemctl")
+    monkeypatch.setenv("PATH", f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SYSTEMD", str(root / "units"))
+    for unit in units:
+        (root / "units" / f"{unit}.command").write_text("true")
+        (root / "units" / unit).write_text("[Service]\nExecStart=/bin/true\n")
+
+
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     config = load_config("spica_gpu_allocation", QUICK, "cpu")
@@ -122,14 +134,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for name, key in KEYS.items():
         monkeypatch.setenv(name, key)
     if kind == "systemd":
-        (tmp_path / "units").mkdir()
-        (tmp_path / "bin").mkdir()
-        shutil.copy(SYSTEMCTL, tmp_path / "bin" / "systemctl")
-        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setenv("FAKE_SYSTEMD", str(tmp_path / "units"))
-        for unit in UNITS:
-            (tmp_path / "units" / f"{unit}.command").write_text("true")
-            (tmp_path / "units" / unit).write_text("[Service]\nExecStart=/bin/true\n")
+        make_systemd(tmp_path, UNITS, monkeypatch)
     place = Place(replace(config, promote=promote), tmp_path)
     yield place
     kill_and_wait([process.pid for process in place.processes()])

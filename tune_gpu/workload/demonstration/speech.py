@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import json
-import wave
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
 from tune_gpu.common.errors import UserError
-from tune_gpu.services.decoding import SAMPLE_RATE_HZ
 from tune_gpu.services.model_folders import made_once, package_folder
+from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.demonstration.dialogues import Dialogue, choose
 from tune_gpu.workload.demonstration.voices import VOICES, Synthesiser
 
@@ -62,19 +59,12 @@ def write_speech(folder: Path, dialogues: Sequence[Dialogue], synthesiser: Synth
         voice, clips = VOICES[number % len(VOICES)], folder / dialogue.name
         clips.mkdir()
         for turn, exchange in enumerate(dialogue.exchanges):
-            _write_wav(clips / f"{turn:02d}.wav", synthesiser.speak(exchange.says, voice))
+            spoken = Utterance(f"{turn:02d}", synthesiser.speak(exchange.says, voice), exchange.says)
+            (clips / f"{turn:02d}.wav").write_bytes(spoken.wav_bytes)
             (clips / f"{turn:02d}.txt").write_text(exchange.says + "\n", encoding="utf-8")
         said = [{"role": role, "content": text} for exchange in dialogue.exchanges for role, text in (("user", exchange.says), ("assistant", exchange.answer))]
         lines.append(json.dumps({"id": dialogue.name, "voice": voice.name, "messages": said}))
     (folder / CONVERSATIONS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _write_wav(path: Path, samples: np.ndarray) -> None:
-    with wave.open(str(path), "wb") as clip:
-        clip.setnchannels(1)
-        clip.setsampwidth(2)
-        clip.setframerate(SAMPLE_RATE_HZ)
-        clip.writeframes((samples * 32767.0).astype("<i2").tobytes())
 
 
 if __name__ == "__main__":
